@@ -216,7 +216,7 @@ pub struct Geometry {
     pub max_len: u32,
     /// Operations that can be open at once.
     pub depth: u16,
-    /// A completed write is durable by itself (O_DSYNC): a flush has nothing left to do.
+    /// A completed write is durable by itself, as with `O_DSYNC`: a flush has nothing left to do.
     pub durable_writes: bool,
 }
 
