@@ -1,0 +1,5 @@
+//! When a packet counts as lost, how much may be in flight, and how fast it leaves.
+
+pub mod congestion;
+pub(crate) mod pacing;
+pub mod rtt;
