@@ -56,6 +56,43 @@ pub struct Ready {
     pub closed: bool,
 }
 
+/// What a step of an application tells its host.
+///
+/// Applications do no I/O and never sleep; the host calls `step` in a loop and parks in between:
+///
+/// ```
+/// use hal::readiness::{Key, Next, Park, Ready};
+/// use hal::time::{Clock, Instant};
+///
+/// fn run(clock: &impl Clock, park: &mut impl Park, mut step: impl FnMut(Instant) -> Next, turns: usize) {
+///     for _ in 0..turns {
+///         let next = step(clock.now());
+///         if !next.more {
+///             park.park(next.at, &mut || true, &mut |_key: Key, _ready: Ready| {});
+///         }
+///     }
+/// }
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Next {
+    /// Come back at this time at the latest; `None`: only news of a port matter.
+    pub at: Option<Instant>,
+    /// Come back at once: work is left that a budget put off.
+    pub more: bool,
+}
+
+impl Next {
+    /// Both wishes together: the earlier time, and at once if either asks for that.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        let at = match (self.at, other.at) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        Self { at, more: self.more || other.more }
+    }
+}
+
 /// Sleeping. Used by the one owner only.
 pub trait Park {
     /// Submits staged I/O, then sleeps until `until`, an event or an unpark; may return early. `idle` is asked after the

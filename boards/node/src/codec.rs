@@ -11,6 +11,7 @@
 //! let mut r = Reader::new(&bytes[..len]);
 //! assert_eq!((r.u16(), r.text(), r.u8()), (Some(0x1234), Some("volt"), None));
 //! ```
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
 /// Takes fields from the front of a slice; `None` once it is too short.
 #[derive(Debug, Clone, Copy)]

@@ -23,6 +23,7 @@
 //! | 16 | [`Welcome`] | log u128, node u32, boot u32, durable u64 |
 //! | 17 | [`Ack`] | log u128, node u32, boot u32, durable u64, settled u64 |
 //! | 18 | [`Refuse`] | reason u8 |
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
 use hal::time::{Instant, Span};
 

@@ -22,6 +22,7 @@
 //! | 8.. | the values, 4 bytes each, two's complement |
 //!
 //! A sample can be read without knowing its group, so a reader that has lost the announcement still shows raw numbers.
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
 use hal::time::Instant;
 
