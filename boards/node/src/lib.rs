@@ -13,8 +13,8 @@
 //! ```
 //!
 //! - [`sensor`]: channels, groups and the trait that reads them.
-//! - [`app`]: the task's half.
 //! - [`sample`]: how readings lie in a block. [`message`]: what node and gateway say to each other.
+//! - [`sampler`]: the handler's half. [`app`]: the task's half.
 //!
 //! The crate is pure: time is an argument, randomness a seed, packets and sensors come through traits. Nothing is
 //! allocated; all sizes are const generics.
@@ -29,4 +29,5 @@ pub mod app;
 pub mod codec;
 pub mod message;
 pub mod sample;
+pub mod sampler;
 pub mod sensor;

@@ -90,6 +90,11 @@ impl BlockBuilder {
         self.count
     }
 
+    /// One more than the number of the last sample so far.
+    pub const fn end(&self) -> u64 {
+        self.first.saturating_add(self.count as u64)
+    }
+
     /// The base time.
     pub const fn base(&self) -> Instant {
         self.base
