@@ -1,5 +1,6 @@
 //! The ports without hardware, for tests and simulations.
 
 mod clock;
+pub mod net;
 
 pub use clock::ManualClock;
