@@ -1,1 +1,12 @@
-//! Filled by the next commits.
+//! Linux behind the traits of the family: io_uring, epoll, signalfd, mmap and sockets.
+//!
+//! This crate is an edge. It owns every raw system call ([`sys`]) and implements the ports of `hal` and of the cores;
+//! an algorithm that a core could hold is not here.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`sys`] | the system calls, one function each, and [`Errno`](sys::Errno) |
+#![cfg(target_os = "linux")]
+#![deny(unsafe_code)]
+
+pub mod sys;
