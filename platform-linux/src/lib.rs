@@ -5,8 +5,16 @@
 //!
 //! | module | holds |
 //! | --- | --- |
+//! | [`clock`] | monotonic time, and the wall clock with its error |
+//! | [`net`] | links: UDP |
+//! | [`readiness`] | sleeping on descriptors and waking from other threads: epoll |
 //! | [`sys`] | the system calls, one function each, and [`Errno`](sys::Errno) |
 #![cfg(target_os = "linux")]
 #![deny(unsafe_code)]
 
+extern crate alloc;
+
+pub mod clock;
+pub mod net;
+pub mod readiness;
 pub mod sys;

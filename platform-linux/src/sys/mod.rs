@@ -7,7 +7,15 @@
 //! | file | calls |
 //! | --- | --- |
 //! | `mod.rs` | [`Errno`], [`check`], [`retry_on_intr`], [`owned_fd`] |
+//! | `epoll.rs`, `eventfd.rs` | readiness, event counters |
+//! | `socket.rs` | sockets, their options and names, batches of messages with control data |
+//! | `time.rs` | clocks |
 #![allow(unsafe_code, reason = "system calls: descriptors, pointers and lengths are given to the kernel")]
+
+pub(crate) mod epoll;
+pub(crate) mod eventfd;
+pub(crate) mod socket;
+pub(crate) mod time;
 
 use core::ffi::{c_int, c_long};
 use core::fmt;
@@ -130,6 +138,15 @@ pub fn check(returned: c_int) -> Result<c_int, Errno> {
 ///
 /// The thread's `errno(3)` when `returned` is negative.
 pub fn check_long(returned: c_long) -> Result<usize, Errno> {
+    usize::try_from(returned).map_err(|_| Errno::last())
+}
+
+/// [`check`] for calls that answer an `ssize_t`.
+///
+/// # Errors
+///
+/// The thread's `errno(3)` when `returned` is negative.
+pub(crate) fn check_size(returned: isize) -> Result<usize, Errno> {
     usize::try_from(returned).map_err(|_| Errno::last())
 }
 
