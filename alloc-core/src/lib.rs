@@ -1,2 +1,3 @@
 //! Filled by the next commits.
 #![no_std]
+#![deny(unsafe_code)]

@@ -1,1 +1,2 @@
-//! Filled by the next commits.
+//! Simulators, harness and cross-crate tests of the family. Never published.
+#![deny(unsafe_code)]

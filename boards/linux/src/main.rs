@@ -1,2 +1,3 @@
-//! Filled by the next commits.
+//! The groundplane program.
+#![deny(unsafe_code)]
 fn main() {}
