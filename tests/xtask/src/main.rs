@@ -15,7 +15,11 @@
 //! | [`run`] | commands whose output is streamed and whose closing counts are added up |
 //! | [`tools`] | outside programs: how to find them and what installs them |
 #![forbid(unsafe_code)]
-#![allow(clippy::std_instead_of_core, clippy::std_instead_of_alloc, reason = "a hosted tool: std is what it has")]
+#![allow(
+    clippy::std_instead_of_core,
+    clippy::std_instead_of_alloc,
+    reason = "a hosted tool: std is what it has"
+)]
 
 mod arrows;
 mod checks;
