@@ -8,6 +8,7 @@
 //! | [`clock`] | monotonic time, and the wall clock with its error |
 //! | [`net`] | links: UDP |
 //! | [`readiness`] | sleeping on descriptors and waking from other threads: epoll |
+//! | [`signal`] | signals as data: signalfd, and what a blocked mask must not leak to |
 //! | [`sys`] | the system calls, one function each, and [`Errno`](sys::Errno) |
 #![cfg(target_os = "linux")]
 #![deny(unsafe_code)]
@@ -17,4 +18,5 @@ extern crate alloc;
 pub mod clock;
 pub mod net;
 pub mod readiness;
+pub mod signal;
 pub mod sys;

@@ -8,12 +8,14 @@
 //! | --- | --- |
 //! | `mod.rs` | [`Errno`], [`check`], [`retry_on_intr`], [`owned_fd`] |
 //! | `epoll.rs`, `eventfd.rs` | readiness, event counters |
+//! | `signalfd.rs` | signal masks and descriptors |
 //! | `socket.rs` | sockets, their options and names, batches of messages with control data |
 //! | `time.rs` | clocks |
 #![allow(unsafe_code, reason = "system calls: descriptors, pointers and lengths are given to the kernel")]
 
 pub(crate) mod epoll;
 pub(crate) mod eventfd;
+pub(crate) mod signalfd;
 pub(crate) mod socket;
 pub(crate) mod time;
 
