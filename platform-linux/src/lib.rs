@@ -6,6 +6,7 @@
 //! | module | holds |
 //! | --- | --- |
 //! | [`clock`] | monotonic time, and the wall clock with its error |
+//! | [`irq`] | interrupt levels as real-time threads, timers that trigger lines |
 //! | [`net`] | links: UDP |
 //! | [`readiness`] | sleeping on descriptors and waking from other threads: epoll |
 //! | [`signal`] | signals as data: signalfd, and what a blocked mask must not leak to |
@@ -16,6 +17,7 @@
 extern crate alloc;
 
 pub mod clock;
+pub mod irq;
 pub mod net;
 pub mod readiness;
 pub mod signal;

@@ -8,16 +8,19 @@
 //! | --- | --- |
 //! | `mod.rs` | [`Errno`], [`check`], [`retry_on_intr`], [`owned_fd`] |
 //! | `epoll.rs`, `eventfd.rs` | readiness, event counters |
+//! | `sched.rs` | priorities and placement of threads, futexes |
 //! | `signalfd.rs` | signal masks and descriptors |
 //! | `socket.rs` | sockets, their options and names, batches of messages with control data |
-//! | `time.rs` | clocks |
+//! | `time.rs`, `timerfd.rs` | clocks, timers |
 #![allow(unsafe_code, reason = "system calls: descriptors, pointers and lengths are given to the kernel")]
 
 pub(crate) mod epoll;
 pub(crate) mod eventfd;
+pub(crate) mod sched;
 pub(crate) mod signalfd;
 pub(crate) mod socket;
 pub(crate) mod time;
+pub(crate) mod timerfd;
 
 use core::ffi::{c_int, c_long};
 use core::fmt;
