@@ -39,7 +39,7 @@ pub struct EndpointStats {
     pub accepted: u64,
     /// Cookies handed out.
     pub retries: u64,
-    /// Requests to connect turned down: bad cookie, or no room.
+    /// Requests to connect turned down: not listening, or no room.
     pub refused: u64,
     /// Resets sent.
     pub resets: u64,
@@ -230,7 +230,8 @@ impl<A: Addr, C: Congestion> Endpoint<A, C> {
             self.stats.refused += 1;
             return;
         };
-        if peer.cookie == 0 {
+        // An old cookie gets a new one: the handshake may have taken longer than a cookie is good.
+        if !self.secret.is_valid(peer.cookie, now, &from, peer.connection, peer.nonce) {
             let cookie = self.secret.cookie(now, &from, peer.connection, peer.nonce);
             self.stats.retries += 1;
             self.answer(from, |bytes| {
@@ -241,8 +242,7 @@ impl<A: Addr, C: Congestion> Endpoint<A, C> {
             });
             return;
         }
-        let good = self.secret.is_valid(peer.cookie, now, &from, peer.connection, peer.nonce);
-        if !good || self.len() >= self.config.max_connections {
+        if self.len() >= self.config.max_connections {
             self.stats.refused += 1;
             return;
         }

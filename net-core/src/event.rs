@@ -28,7 +28,8 @@ pub enum CloseReason {
     Local,
     /// The peer closed it, and everything that it sent is here.
     Peer,
-    /// The peer does not know the connection: it has restarted, or gave us up.
+    /// The peer does not know the connection: it has restarted, or gave us up. While a close was under way it may also have
+    /// received everything and its last acknowledgements were lost.
     Reset,
     /// Nothing was heard for the idle timeout.
     IdleTimeout,

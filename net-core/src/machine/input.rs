@@ -47,8 +47,9 @@ impl<S: Storage, C: Congestion> Machine<S, C> {
 
     fn on_retry(&mut self, packet: &Packet<'_>) {
         let payload = packet.payload();
-        if payload.len() >= crate::handshake::RETRY && be64(payload) == self.nonce && self.cookie == 0 {
-            self.cookie = payload.get(8..).map_or(0, be64);
+        let cookie = payload.get(8..).map_or(0, be64);
+        if be64(payload) == self.nonce && payload.len() >= crate::handshake::RETRY && cookie != self.cookie {
+            self.cookie = cookie;
             self.syn_due = true;
         }
     }
@@ -116,6 +117,8 @@ impl<S: Storage, C: Congestion> Machine<S, C> {
         self.received.on_packet(now, number, span, urgent, self.config.max_ack_delay);
         if open {
             self.after_data();
+        } else {
+            self.linger(CloseReason::Peer); // the peer repeats itself: our acknowledgement was lost
         }
     }
 

@@ -1,0 +1,3 @@
+//! Simulators in virtual time.
+
+pub mod link;
