@@ -16,6 +16,7 @@ use crate::machine::flight::Sent;
 use crate::machine::{Machine, Memory, Storage, own_params};
 use crate::ranges::Range;
 use crate::recovery::congestion::{Congestion, NewReno};
+use crate::wire::be64;
 use crate::wire::header::{HEADER, Header, Packet, PacketType};
 
 /// Names one connection of an [`Endpoint`]; never used again for another.
@@ -35,6 +36,8 @@ pub struct EndpointStats {
     pub unknown: u64,
     /// For a connection, from another address than its peer's.
     pub misdirected: u64,
+    /// Connections whose peer has proved a new address.
+    pub moved: u64,
     /// Connections made by strangers.
     pub accepted: u64,
     /// Cookies handed out.
@@ -51,7 +54,8 @@ pub struct EndpointStats {
 ///
 /// Strangers are answered without keeping state: a `Syn` gets a cookie, a packet of an unknown connection a reset, and
 /// neither answer is longer than what it answers. A gateway that restarted therefore tells its nodes at once that their
-/// connections are gone. Memory is bounded by [`EndpointConfig`] whatever arrives.
+/// connections are gone. A peer that turns up at another address gets a cookie of 48 bytes there, and keeps its connection
+/// once it has sent that back. Memory is bounded by [`EndpointConfig`] whatever arrives.
 ///
 /// It is used like a [`Connection`](crate::Connection): pass in what arrives, then transmit until `None`, then read
 /// events, then sleep until the timeout. Work for each packet is logarithmic in the number of connections.
@@ -204,12 +208,11 @@ impl<A: Addr, C: Congestion> Endpoint<A, C> {
             _ => {}
         }
         if let Some(&slot) = self.ids.get(&header.connection) {
-            let Some(entry) = self.entry(slot) else { return };
-            if entry.peer == from {
+            if self.is_at(slot, now, from, packet)
+                && let Some(entry) = self.entry(slot)
+            {
                 entry.machine.handle(now, packet, ecn);
                 self.touch(slot);
-            } else {
-                self.stats.misdirected += 1;
             }
         } else if let Some(slot) = self.confirm(now, from, header.connection) {
             if let Some(entry) = self.entry(slot) {
@@ -224,6 +227,32 @@ impl<A: Addr, C: Congestion> Endpoint<A, C> {
         }
     }
 
+    /// Whether the peer of a connection may send from `from`. When that is a new address (the peer moved, or a NAT forgot
+    /// it), it gets a cookie to prove with a `Probe` that it is really there; then the connection moves.
+    fn is_at(&mut self, slot: u32, now: Instant, from: A, packet: &Packet<'_>) -> bool {
+        let Some(entry) = self.slots.get_mut(slot as usize).and_then(|slot| slot.entry.as_deref_mut()) else {
+            return false;
+        };
+        if entry.peer == from {
+            return true;
+        }
+        let own_id = packet.header().connection;
+        let (peer_id, nonce) = entry.machine.challenge();
+        let proof = if packet.header().kind == PacketType::Probe { be64(packet.payload()) } else { 0 };
+        if self.secret.is_valid(proof, now, &from, own_id, nonce) {
+            entry.peer = from;
+            entry.machine.on_new_path();
+            self.stats.moved += 1;
+            return true;
+        }
+        self.stats.misdirected += 1;
+        if entry.machine.is_open() && packet.header().kind.is_eliciting() {
+            let cookie = self.secret.cookie(now, &from, own_id, nonce);
+            self.answer_with_cookie(from, peer_id, nonce, cookie);
+        }
+        false
+    }
+
     fn handle_syn(&mut self, now: Instant, from: A, packet: &Packet<'_>) {
         let params = Params::parse(packet.payload()).filter(|_| self.config.listen);
         let Some(peer) = params else {
@@ -234,12 +263,7 @@ impl<A: Addr, C: Congestion> Endpoint<A, C> {
         if !self.secret.is_valid(peer.cookie, now, &from, peer.connection, peer.nonce) {
             let cookie = self.secret.cookie(now, &from, peer.connection, peer.nonce);
             self.stats.retries += 1;
-            self.answer(from, |bytes| {
-                let payload = bytes.get_mut(HEADER..)?.first_chunk_mut::<RETRY>()?;
-                payload[..8].copy_from_slice(&peer.nonce.to_be_bytes());
-                payload[8..].copy_from_slice(&cookie.to_be_bytes());
-                Header::new(PacketType::Retry, peer.connection).emit(bytes, 0, RETRY)
-            });
+            self.answer_with_cookie(from, peer.connection, peer.nonce, cookie);
             return;
         }
         if self.len() >= self.config.max_connections {
@@ -291,6 +315,15 @@ impl<A: Addr, C: Congestion> Endpoint<A, C> {
             }
         }
         self.stats.unknown += 1;
+    }
+
+    fn answer_with_cookie(&mut self, to: A, connection: u32, nonce: u64, cookie: u64) {
+        self.answer(to, |bytes| {
+            let payload = bytes.get_mut(HEADER..)?.first_chunk_mut::<RETRY>()?;
+            payload[..8].copy_from_slice(&nonce.to_be_bytes());
+            payload[8..].copy_from_slice(&cookie.to_be_bytes());
+            Header::new(PacketType::Retry, connection).emit(bytes, 0, RETRY)
+        });
     }
 
     fn answer_with_reset(&mut self, to: A, header: &Header) {

@@ -25,7 +25,7 @@ impl<S: Storage, C: Congestion> Machine<S, C> {
         self.stats.packets_received += 1;
         self.stats.bytes_received += (HEADER + packet.payload().len() + packet.ranges().count() * 4) as u64;
         match (packet.header().kind, self.phase) {
-            (PacketType::Retry, Phase::Connecting) => self.on_retry(packet),
+            (PacketType::Retry, Phase::Connecting | Phase::Open) => self.on_retry(packet),
             (PacketType::Accept, Phase::Connecting) => self.on_accept(now, packet),
             (PacketType::Accept | PacketType::Retry | PacketType::Syn | PacketType::Reset, _) => {}
             (_, Phase::Open | Phase::Lingering(_)) => self.on_packet(now, packet, ecn),
@@ -50,7 +50,7 @@ impl<S: Storage, C: Congestion> Machine<S, C> {
         let cookie = payload.get(8..).map_or(0, be64);
         if be64(payload) == self.nonce && payload.len() >= crate::handshake::RETRY && cookie != self.cookie {
             self.cookie = cookie;
-            self.syn_due = true;
+            (self.syn_due, self.proof_due) = (true, self.phase == Phase::Open);
         }
     }
 

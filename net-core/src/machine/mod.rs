@@ -77,7 +77,10 @@ pub(crate) struct Machine<S: Storage, C> {
     pub(crate) own_id: u32,
     peer_id: u32,
     nonce: u64,
+    /// While connecting: from the latest `Retry`. Later: proves a new address of ours.
     cookie: u64,
+    /// The cookie has to go out in a `Probe`.
+    proof_due: bool,
     /// Handshake packets sent without an answer.
     tries: u32,
     started: Instant,
@@ -175,6 +178,7 @@ impl<S: Storage, C: Congestion> Machine<S, C> {
     ) -> Self {
         let mut machine = Self::new(config, memory, now);
         machine.own_id = own.connection;
+        machine.nonce = peer.nonce;
         machine.set_first(own.first_number, own.first_offset);
         machine.open(peer, now);
         machine
@@ -191,6 +195,7 @@ impl<S: Storage, C: Congestion> Machine<S, C> {
             peer_id: 0,
             nonce: 0,
             cookie: 0,
+            proof_due: false,
             tries: 0,
             started: now,
             syn_due: false,
@@ -236,6 +241,7 @@ impl<S: Storage, C: Congestion> Machine<S, C> {
         self.phase = Phase::Connecting;
         self.reason = None;
         (self.cookie, self.tries, self.started, self.syn_due) = (0, 0, now, true);
+        self.proof_due = false;
         (self.now, self.last_eliciting, self.last_received) = (now, now, now);
         self.fin = FinState::None;
         self.peer_fin = None;
@@ -349,6 +355,22 @@ impl<S: Storage, C: Congestion> Machine<S, C> {
     #[cfg(feature = "alloc")]
     pub(crate) fn is_finished(&self) -> bool {
         self.phase == Phase::Closed && self.pending.closed_told
+    }
+
+    /// The peer has proved that it is at another address now: nothing is known of the path there.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn on_new_path(&mut self) {
+        self.rtt = RttEstimator::new(self.config.initial_rtt);
+        self.congestion = C::new(u32::try_from(self.datagram).unwrap_or(u32::MAX));
+        self.pacer = Pacer::new();
+        self.pto_count = 0;
+        self.probes = 1;
+    }
+
+    /// What a `Retry` to this connection's peer is addressed to and proves: its id, and the nonce of the handshake.
+    #[cfg(feature = "alloc")]
+    pub(crate) const fn challenge(&self) -> (u32, u64) {
+        (self.peer_id, self.nonce)
     }
 
     pub(crate) fn is_open(&self) -> bool {

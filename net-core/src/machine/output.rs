@@ -13,9 +13,15 @@ const DATA_RANGES: usize = 8;
 
 /// What the next eliciting packet carries.
 enum Content {
-    Data { kind: Kind, offset: u64, len: usize },
+    Data {
+        kind: Kind,
+        offset: u64,
+        len: usize,
+    },
     Fin,
     Ping,
+    /// The cookie that came from where we are not known to be.
+    Proof,
 }
 
 impl<S: Storage, C: Congestion> Machine<S, C> {
@@ -71,12 +77,18 @@ impl<S: Storage, C: Congestion> Machine<S, C> {
         let ranges = self.received.write_ranges(out.get_mut(HEADER..HEADER + ranges * 4)?);
         let start = HEADER + ranges * 4;
         let content = self.choose(now, out.len() - start)?;
+        let cookie = self.cookie.to_be_bytes();
         let (kind, packet, offset, len) = match content {
             Content::Data { kind, offset, len } => (kind, PacketType::Data, offset, len),
             Content::Fin => (Kind::Fin, PacketType::Fin, self.send.end(), 0),
             Content::Ping => (Kind::Ping, PacketType::Ping, self.send.next(), 0),
+            Content::Proof => (Kind::Ping, PacketType::Probe, self.send.next(), cookie.len()),
         };
-        if !self.send.read(offset, out.get_mut(start..start + len)?) && len > 0 {
+        let payload = out.get_mut(start..start + len)?;
+        if packet == PacketType::Probe {
+            payload.copy_from_slice(&cookie);
+            self.proof_due = false;
+        } else if len > 0 && !self.send.read(offset, payload) {
             return None;
         }
         let mut header = self.header(now, packet);
@@ -109,6 +121,9 @@ impl<S: Storage, C: Congestion> Machine<S, C> {
 
     /// What may go now and is most urgent: what was lost, what is new, the end, a ping.
     fn choose(&mut self, now: Instant, room: usize) -> Option<Content> {
+        if self.proof_due && room >= 8 {
+            return Some(Content::Proof);
+        }
         let probing = self.probes > 0;
         if probing && self.flight.lost() == 0 && self.send.next() >= self.send.end().min(self.credit) {
             // Nothing else to probe with: send the oldest again.
