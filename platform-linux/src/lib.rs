@@ -17,6 +17,7 @@
 extern crate alloc;
 
 pub mod clock;
+pub mod directory;
 pub mod irq;
 pub mod net;
 pub mod readiness;
