@@ -118,6 +118,7 @@ pub struct Gateway<A, V: Volume> {
     unsettled: VecDeque<Pending>,
     counters: GatewayCounters,
     ack_latency: Histogram,
+    commit_latency: Histogram,
     events: VecDeque<GatewayEvent>,
     started: Instant,
     scratch: Vec<u8>,
@@ -159,6 +160,7 @@ impl<A: Addr, V: Volume> Gateway<A, V> {
             unsettled: VecDeque::new(),
             counters: GatewayCounters::default(),
             ack_latency: Histogram::new(),
+            commit_latency: Histogram::new(),
             events: VecDeque::new(),
             started: now,
             scratch: Vec::new(),
@@ -186,6 +188,9 @@ impl<A: Addr, V: Volume> Gateway<A, V> {
             self.take_events(now, wall);
         }
         let next = self.log.step(now, volume);
+        for ns in self.log.take_commit_times() {
+            self.commit_latency.record(ns);
+        }
         self.acknowledge(now);
         let caps = link.caps();
         let mut sent = 0;
@@ -218,6 +223,16 @@ impl<A: Addr, V: Volume> Gateway<A, V> {
     /// From a block's arrival to its durability.
     pub const fn ack_latency(&self) -> &Histogram {
         &self.ack_latency
+    }
+
+    /// From cutting a frame of the log to its durability.
+    pub const fn commit_latency(&self) -> &Histogram {
+        &self.commit_latency
+    }
+
+    /// What is known of a node.
+    pub fn node(&self, node: u32) -> Option<&NodeState> {
+        self.nodes.get(&node)
     }
 
     /// When the gateway started.

@@ -16,6 +16,7 @@ pub mod gateway;
 pub mod history;
 pub mod log;
 pub mod node_state;
+pub mod snapshot;
 pub mod view;
 
 pub use self::gateway::{BootRecord, Gateway, GatewayConfig, GatewayCounters, GatewayEvent, WallTime};

@@ -31,3 +31,4 @@ pub mod message;
 pub mod sample;
 pub mod sampler;
 pub mod sensor;
+pub mod store;
