@@ -82,6 +82,33 @@ pub fn checksum(data: &[u8]) -> u16 {
     !native_sum(data).to_be()
 }
 
+/// Copies `from` to the start of `to` and returns the [`checksum`] of the bytes, touching them once; `None` when `to` is
+/// shorter.
+///
+/// ```
+/// use net_core::wire::checksum::{checksum, copy};
+/// let mut to = [0; 8];
+/// assert_eq!(copy(&mut to, b"packet"), Some(checksum(b"packet")));
+/// assert_eq!(&to[..6], b"packet");
+/// assert_eq!(copy(&mut to[..5], b"packet"), None);
+/// ```
+pub fn copy(to: &mut [u8], from: &[u8]) -> Option<u16> {
+    let to = to.get_mut(..from.len())?;
+    #[cfg(target_arch = "x86_64")]
+    if let Some((sum, done)) = super::x86_64::checksum::copy_blocks(super::x86_64::features(), to, from) {
+        let (to, from) = (to.get_mut(done..)?, from.get(done..)?);
+        to.copy_from_slice(from);
+        return Some(!fold64(sum + portable_sum(from)).to_be());
+    }
+    // In pieces that are still in the nearest cache when they are added up.
+    let mut sum = 0;
+    for (to, from) in to.chunks_mut(1024).zip(from.chunks(1024)) {
+        to.copy_from_slice(from);
+        sum += u64::from(fold64(portable_sum(from)));
+    }
+    Some(!fold64(sum).to_be())
+}
+
 /// The checksum after a 16-bit field of the packet changed from `old` to `new`.
 ///
 /// Source: RFC 1624, equation 3, which is right also where the shorter form of RFC 1141 gives the other zero.
@@ -98,6 +125,15 @@ pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
 
 /// Sum of the words in the machine's byte order, folded to 16 bits.
 fn native_sum(data: &[u8]) -> u16 {
+    #[cfg(target_arch = "x86_64")]
+    if let Some((sum, done)) = super::x86_64::checksum::sum_blocks(super::x86_64::features(), data) {
+        return fold64(sum + portable_sum(data.get(done..).unwrap_or(&[])));
+    }
+    fold64(portable_sum(data))
+}
+
+/// Sum of the words in the machine's byte order, as up to 48 bits.
+fn portable_sum(data: &[u8]) -> u64 {
     let mut lanes = [0u64; 4];
     let (blocks, rest) = data.as_chunks::<32>();
     for block in blocks {
@@ -113,8 +149,7 @@ fn native_sum(data: &[u8]) -> u16 {
     for (to, from) in last.iter_mut().zip(rest) {
         *to = *from;
     }
-    total += u64::from(u32::from_ne_bytes(last));
-    fold64(total)
+    total + u64::from(u32::from_ne_bytes(last))
 }
 
 /// Both halves of a lane, so that some billions of them can be added without a carry.
@@ -171,6 +206,12 @@ mod tests {
                 for offset in [0, 1, 3] {
                     let data = &bytes[offset..offset + len];
                     assert_eq!(checksum(data), plain(data), "{len} bytes at {offset}");
+                    assert_eq!(!fold64(portable_sum(data)).to_be(), plain(data), "{len} bytes at {offset}");
+                    if len <= 9000 {
+                        let mut to = vec![0xaa; len + 1];
+                        assert_eq!(copy(&mut to, data), Some(plain(data)), "{len} bytes at {offset}");
+                        assert!(to[..len] == *data && to[len] == 0xaa);
+                    }
                 }
             }
         }

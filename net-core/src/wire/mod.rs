@@ -9,6 +9,8 @@ pub mod crc;
 pub mod header;
 pub mod ipv4;
 pub mod udp;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
 
 /// Big-endian 16 bits at the start of `bytes`; zero when there are fewer.
 pub(crate) fn be16(bytes: &[u8]) -> u16 {
