@@ -96,6 +96,8 @@ pub struct Log<V: Volume> {
     last_data_at: Instant,
     failures: u8,
     closing: bool,
+    /// Something was submitted or reaped in this step.
+    progress: bool,
     counters: LogCounters,
     commit: Vec<u64>,
     spare: Vec<<V::File as Storage>::Buf>,
@@ -164,6 +166,7 @@ impl<V: Volume> Log<V> {
             last_data_at: Instant::ZERO,
             failures: 0,
             closing: false,
+            progress: false,
             counters: LogCounters::default(),
             commit: Vec::new(),
             spare: Vec::new(),
@@ -221,7 +224,8 @@ impl<V: Volume> Log<V> {
             file.kick();
         }
         volume.kick();
-        Next { at: self.wake_at(), more: false }
+        // A storage that works inside `kick` has its completions ready: look once more before sleeping.
+        Next { at: self.wake_at(), more: core::mem::take(&mut self.progress) }
     }
 
     /// All records below are on disk.
@@ -358,12 +362,14 @@ impl<V: Volume> Log<V> {
         self.making_token = volume.submit(VolumeOp::Create { name, len: self.config.segment_bytes }).ok();
         if self.making_token.is_some() {
             self.making = Some(Making::Create);
+            self.progress = true;
             self.retry_at = None;
         }
     }
 
     fn reap_volume(&mut self, now: Instant, volume: &mut V) {
         while let Some(completion) = volume.reap() {
+            self.progress = true;
             if self.making_token.take_if(|token| *token == completion.token).is_none() {
                 // The deletion of an old segment, or of what an interrupted start has left.
                 self.deleting = false;
@@ -385,6 +391,7 @@ impl<V: Volume> Log<V> {
         // The head of a new segment.
         let Some(Making::WriteHead { file, written }) = &mut self.making else { return };
         let Some(Completion { buf, result, .. }) = file.reap() else { return };
+        self.progress = true;
         self.spare.extend(buf);
         match result {
             Ok(n) if *written || u64::from(n) == BLOCK as u64 + self.head_size => {
@@ -444,6 +451,7 @@ impl<V: Volume> Log<V> {
         match file.submit(Op::Write { at: 0, buf, len }) {
             Ok(_) => {
                 file.kick();
+                self.progress = true;
                 self.making = Some(Making::WriteHead { file, written: false });
             }
             Err(refused) => {
@@ -618,11 +626,13 @@ impl<V: Volume> Log<V> {
             self.last_data = frame.number;
         }
         self.written_mark = frame.mark;
+        self.progress = true;
         self.flight.push_back(frame);
     }
 
     fn reap_file(&mut self, now: Instant) {
         while let Some(Completion { token, buf, result }) = self.file.as_mut().and_then(Storage::reap) {
+            self.progress = true;
             self.spare.extend(buf);
             if let Some((_, upto)) = self.flushing.take_if(|(flush, _)| *flush == token) {
                 match result {
@@ -671,6 +681,7 @@ impl<V: Volume> Log<V> {
         let submitted = self.file.as_mut().map(|file| file.submit(Op::Flush));
         if let Some(Ok(token)) = submitted {
             self.flushing = Some((token, upto));
+            self.progress = true;
         }
     }
 
