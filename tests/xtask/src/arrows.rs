@@ -14,7 +14,7 @@ const ALLOWED: [(&str, &[&str]); 10] = [
     ("rt-irq", &["hal"]),
     ("platform-linux", &["alloc-core", "hal", "net-core", "rt-irq"]),
     ("node", &["alloc-core", "hal", "net-core", "rt-irq"]),
-    ("gateway", &["alloc-core", "hal", "net-core", "node"]),
+    ("gateway", &["alloc-core", "hal", "net-core", "node", "rt-irq"]),
     ("linux", &["alloc-core", "gateway", "hal", "net-core", "node", "platform-linux", "rt-irq"]),
     ("tests", &["alloc-core", "gateway", "hal", "linux", "net-core", "node", "platform-linux", "rt-irq"]),
     ("xtask", &[]),

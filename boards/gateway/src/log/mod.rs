@@ -10,7 +10,7 @@
 //! without error, a flush submitted after that succeeded, the segment's name is synced, and the frame that opened the log
 //! this time is durable. After a failed flush nothing on the same pages is trusted again.
 //!
-//! [`Log::step`] drives all of it over a [`Volume`] and never waits. The bytes are in [`format`] and `LOG-FORMAT.md`, the
+//! [`Log::step`] drives all of it over a [`Volume`](hal::volume::Volume) and never waits. The bytes are in [`mod@format`] and `LOG-FORMAT.md`, the
 //! reading rules in [`walk`].
 
 pub mod format;
