@@ -246,12 +246,11 @@ mod tests {
         }
     }
 
+    /// Without a closing line: what is streamed here would be counted by whoever runs these tests.
     #[test]
-    fn a_failing_command_is_a_failure_and_its_counts_are_kept() {
-        let mut runner = Runner::default();
-        let result = runner.run(Command::new("sh").args(["-c", "echo 2 passed, 1 failed; exit 3"]));
+    fn a_failing_command_is_a_failure() {
+        let result = Runner::default().run(Command::new("sh").args(["-c", "exit 3"]));
         assert!(matches!(result, Err(Stop::Failed(why)) if why.contains('3')));
-        assert_eq!(runner.counts, Counts { passed: 2, failed: 1, skipped: 0 });
     }
 
     #[test]
