@@ -9,7 +9,7 @@ use crate::handshake::Secret;
 use crate::machine::flight::Sent;
 use crate::machine::{Machine, Memory, Storage};
 use crate::ranges::Range;
-use crate::recovery::congestion::{Congestion, NewReno};
+use crate::recovery::congestion::{Congestion, Cubic};
 use crate::wire::header::{Packet, PacketType};
 
 /// Gaps between packets, and between pieces of the stream, that an inline connection remembers.
@@ -22,7 +22,8 @@ impl<const TX: usize, const RX: usize, const INFLIGHT: usize> Storage for Inline
     type Tx = [u8; TX];
     type Rx = [u8; RX];
     type Sent = [Sent; INFLIGHT];
-    type Ranges = [Range; RANGES];
+    type Numbers = [Range; RANGES];
+    type Gaps = [Range; RANGES];
 }
 
 /// A client's connection to one peer, for firmware: no allocation, all memory inside.
@@ -56,7 +57,7 @@ impl<const TX: usize, const RX: usize, const INFLIGHT: usize> Storage for Inline
 /// assert!(node.poll_timeout() > Some(now)); // sent again, should nobody answer
 /// ```
 #[derive(Debug)]
-pub struct Connection<A, const TX: usize, const RX: usize, const INFLIGHT: usize, C = NewReno> {
+pub struct Connection<A, const TX: usize, const RX: usize, const INFLIGHT: usize, C = Cubic> {
     peer: A,
     secret: Secret,
     machine: Machine<Inline<TX, RX, INFLIGHT>, C>,

@@ -15,7 +15,7 @@ use crate::handshake::{PARAMS, Params, RETRY, Secret};
 use crate::machine::flight::Sent;
 use crate::machine::{Machine, Memory, Storage, own_params};
 use crate::ranges::Range;
-use crate::recovery::congestion::{Congestion, NewReno};
+use crate::recovery::congestion::{Congestion, Cubic};
 use crate::wire::be64;
 use crate::wire::header::{HEADER, Header, Packet, PacketType};
 
@@ -97,7 +97,7 @@ pub struct EndpointStats {
 /// assert_eq!(node.peek_message(), Some(&b"thank you"[..]));
 /// ```
 #[derive(Debug)]
-pub struct Endpoint<A, C = NewReno> {
+pub struct Endpoint<A, C = Cubic> {
     config: EndpointConfig,
     secret: Secret,
     slots: Vec<Slot<A, C>>,
@@ -146,8 +146,10 @@ struct Answer<A> {
 
 /// Answers to strangers that wait at most.
 const MAX_ANSWERS: usize = 64;
-/// Gaps that a connection remembers.
+/// Gaps between packets that a connection remembers: what an acknowledgement carries.
 const RANGES: usize = 64;
+/// Gaps in the stream. The burst of losses that ends a slow start leaves hundreds.
+const GAPS: usize = 512;
 
 #[derive(Debug)]
 struct Heap;
@@ -156,7 +158,8 @@ impl Storage for Heap {
     type Tx = Box<[u8]>;
     type Rx = Box<[u8]>;
     type Sent = Box<[Sent]>;
-    type Ranges = [Range; RANGES];
+    type Numbers = [Range; RANGES];
+    type Gaps = Box<[Range]>;
 }
 
 impl<A: Addr, C: Congestion> Endpoint<A, C> {
@@ -539,7 +542,7 @@ impl<A: Addr, C: Congestion> Endpoint<A, C> {
             rx: vec![0; self.config.receive_buffer.max(64)].into(),
             sent: vec![Sent::default(); self.config.max_in_flight.max(8)].into(),
             numbers: [Range::default(); RANGES],
-            gaps: [Range::default(); RANGES],
+            gaps: vec![Range::default(); GAPS].into(),
         }
     }
 

@@ -8,7 +8,7 @@ use super::receive::Piece;
 use super::{FinState, Machine, Phase, Storage};
 use crate::event::CloseReason;
 use crate::handshake::Params;
-use crate::recovery::congestion::Congestion;
+use crate::recovery::congestion::{Ack, Congestion};
 use crate::seq::{expand, low};
 use crate::wire::header::{HEADER, Header, Packet, PacketType, flags, span_decode};
 use crate::wire::{be64, header};
@@ -171,7 +171,8 @@ impl<S: Storage, C: Congestion> Machine<S, C> {
         let in_flight = self.flight.in_flight() + acked.bytes;
         let limited =
             self.limited || (self.congestion.is_slow_start() && in_flight >= self.congestion.window() / 2);
-        self.congestion.on_ack(now, sent, acked.bytes, self.rtt.srtt(), limited);
+        let (srtt, latest_rtt) = (self.rtt.srtt(), self.rtt.latest());
+        self.congestion.on_ack(&Ack { now, sent, bytes: acked.bytes, srtt, latest_rtt, limited });
         if acked.spurious > 0 {
             self.on_spurious(acked);
         }

@@ -37,7 +37,8 @@ pub(crate) trait Storage {
     type Tx: AsRef<[u8]> + AsMut<[u8]>;
     type Rx: AsRef<[u8]> + AsMut<[u8]>;
     type Sent: AsRef<[Sent]> + AsMut<[Sent]>;
-    type Ranges: AsRef<[Range]> + AsMut<[Range]>;
+    type Numbers: AsRef<[Range]> + AsMut<[Range]>;
+    type Gaps: AsRef<[Range]> + AsMut<[Range]>;
 }
 
 /// The memory of one connection.
@@ -45,8 +46,8 @@ pub(crate) struct Memory<S: Storage> {
     pub(crate) tx: S::Tx,
     pub(crate) rx: S::Rx,
     pub(crate) sent: S::Sent,
-    pub(crate) numbers: S::Ranges,
-    pub(crate) gaps: S::Ranges,
+    pub(crate) numbers: S::Numbers,
+    pub(crate) gaps: S::Gaps,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,8 +111,8 @@ pub(crate) struct Machine<S: Storage, C> {
     ping_due: bool,
     last_eliciting: Instant,
 
-    receive: ReceiveBuffer<S::Rx, S::Ranges>,
-    received: Received<S::Ranges>,
+    receive: ReceiveBuffer<S::Rx, S::Gaps>,
+    received: Received<S::Numbers>,
     /// Credit in the latest packet that carried it.
     told_credit: u64,
     peer_fin: Option<u64>,

@@ -1,3 +1,4 @@
 //! Simulators in virtual time.
 
 pub mod link;
+pub mod link_path;

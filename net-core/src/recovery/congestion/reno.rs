@@ -1,35 +1,8 @@
-//! Congestion control: how many bytes may be in flight.
-//!
-//! A controller is told what happens and answers with a window. Everything is integer arithmetic, because small
-//! microcontrollers have no floating point.
+//! The controller `NewReno`.
 
-use hal::time::{Instant, Span};
+use hal::time::Instant;
 
-/// A congestion controller. All sizes are bytes of payload and header together.
-pub trait Congestion {
-    /// Starts on a path that carries datagrams of `datagram` bytes.
-    fn new(datagram: u32) -> Self;
-    /// The path now carries datagrams of another size.
-    fn set_datagram(&mut self, datagram: u32);
-    /// How much may be in flight.
-    fn window(&self) -> u32;
-    /// Below it the window grows exponentially.
-    fn is_slow_start(&self) -> bool;
-    /// `bytes` sent at `sent` have been acknowledged; `limited` tells whether the window was what held the sender back.
-    fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u32, rtt: Span, limited: bool);
-    /// A packet sent at `sent` was lost or marked. True: the window was cut; false: that belongs to an earlier cut.
-    fn on_congestion(&mut self, now: Instant, sent: Instant) -> bool;
-    /// The losses of the latest response were none: packets were late.
-    fn on_spurious(&mut self);
-    /// Nothing came through for several probe timeouts (RFC 9002, 7.6).
-    fn on_persistent(&mut self, now: Instant);
-    /// Bytes a second to pace at: somewhat more than the window in a round trip, so that pacing never is the limit.
-    fn pacing_rate(&self, srtt: Span) -> u64 {
-        let gain = if self.is_slow_start() { 8 } else { 5 };
-        let per_second = u64::from(self.window()) * gain / 4;
-        per_second.saturating_mul(1_000_000) / srtt.as_us().max(1)
-    }
-}
+use super::{Ack, Congestion};
 
 /// `NewReno` as RFC 9002, section 7 and appendix B define it: halve once a round trip, grow by a packet a round trip.
 #[derive(Clone, Copy, Debug)]
@@ -72,16 +45,16 @@ impl Congestion for NewReno {
         self.cwnd < self.ssthresh
     }
 
-    fn on_ack(&mut self, _now: Instant, sent: Instant, bytes: u32, _rtt: Span, limited: bool) {
+    fn on_ack(&mut self, ack: &Ack) {
         // RFC 9002, 7.8: no growth for what the window did not limit; 7.3.2: none during recovery.
-        if !limited || self.recovery_start.is_some_and(|start| sent <= start) {
+        if !ack.limited || self.recovery_start.is_some_and(|start| ack.sent <= start) {
             return;
         }
         if self.is_slow_start() {
-            self.cwnd = self.cwnd.saturating_add(bytes);
+            self.cwnd = self.cwnd.saturating_add(ack.bytes);
             return;
         }
-        self.acked = self.acked.saturating_add(bytes);
+        self.acked = self.acked.saturating_add(ack.bytes);
         if self.acked >= self.cwnd {
             self.acked -= self.cwnd;
             self.cwnd = self.cwnd.saturating_add(self.datagram);
@@ -129,16 +102,16 @@ mod tests {
     fn one_response_a_round_trip_and_growth_by_a_datagram() {
         let mut reno = NewReno::new(1000);
         assert_eq!(reno.window(), 10_000);
-        reno.on_ack(at(10), at(0), 10_000, Span::ms(10), true);
+        reno.on_ack(&Ack::new(at(10), at(0), 10_000));
         assert_eq!(reno.window(), 20_000);
         reno.on_congestion(at(20), at(11));
         reno.on_congestion(at(21), at(12));
         assert_eq!(reno.window(), 10_000);
-        reno.on_ack(at(25), at(15), 5_000, Span::ms(10), true); // sent before the response
+        reno.on_ack(&Ack::new(at(25), at(15), 5_000)); // sent before the response
         assert_eq!(reno.window(), 10_000);
-        reno.on_ack(at(35), at(25), 10_000, Span::ms(10), true);
+        reno.on_ack(&Ack::new(at(35), at(25), 10_000));
         assert_eq!(reno.window(), 11_000);
-        reno.on_ack(at(36), at(26), 50_000, Span::ms(10), false);
+        reno.on_ack(&Ack { limited: false, ..Ack::new(at(36), at(26), 50_000) });
         assert_eq!(reno.window(), 11_000);
     }
 
